@@ -1,0 +1,1 @@
+"""Market data: sources, ingestion with the time each row became known, and the snapshot that one run reads."""
