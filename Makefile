@@ -89,6 +89,10 @@ test-gpu: $(DEV) ## the tests that need a CUDA device
 test-slow: $(DEV) ## the tests that take minutes
 	@$(BIN)/python -m pytest -m slow
 
+.PHONY: bench-night
+bench-night: $(RUNTIME) ## one night and a fortnight's backfill beside empty tasks; writes benchmarks/results/night.json
+	@$(BIN)/python benchmarks/night.py
+
 clean: down ## remove .venv and the tools' caches; what is published stays, in .state
 	@rm -rf .venv .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis .coverage .coverage.*
 	@find . -name __pycache__ -type d -prune -exec rm -rf {} +

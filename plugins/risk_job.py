@@ -30,7 +30,16 @@ RETRY_POLICY = ExceptionRetryPolicy(
             reason="the same data give the same refusal; mend what the sentence names, then clear the task",
         ),
         RetryRule(
-            exception=[ValueError, TypeError, LookupError, AttributeError, ImportError],
+            exception=[
+                ValueError,
+                TypeError,
+                LookupError,
+                AttributeError,
+                ImportError,
+                "psycopg.ProgrammingError",
+                "psycopg.DataError",
+                "psycopg.IntegrityError",
+            ],
             action=RetryAction.FAIL,
             reason="the same code would fail again",
         ),

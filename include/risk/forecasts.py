@@ -9,12 +9,14 @@ from __future__ import annotations
 
 import json
 import logging
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from risk.errors import RiskError
 from risk.runs import read_run
 from risk.settings import get_settings
 from risk.storage.database import connect
+from risk.validation.check import Quarantined, store_quarantine
 
 if TYPE_CHECKING:
     import psycopg
@@ -89,63 +91,70 @@ def shard_rows(run_id: int, shard: int) -> Source:
     return Source({"instrument_id": panel.instrument_ids[keep]}, np.ascontiguousarray(windows[keep]))
 
 
-def store_shard(outcome: Outcome, run_id: int, shard: int) -> dict[str, object]:
+def store_shard(outcome: Outcome, run_id: int, shard: int, profile: Mapping[str, Any] | None = None) -> dict[str, int]:
     """Store the shard's predictions and mark it done, in one transaction; the inference operator's `sink`.
 
     A row with a value that is not finite goes to quarantine, and the others are stored. A shard that is done is left
     as it is: a task that runs twice leaves the same rows.
+
+    Args:
+        outcome: the scored rows.
+        run_id, shard: whose they are.
+        profile: the batch profile whose batch size was used; its id is stored as lineage.
 
     Returns:
         The shard, its predictions and quarantined rows: the task's XCom.
     """
     import numpy as np
 
-    from risk.market_data import wire
-    from risk.model.network import OUTPUT_COLUMNS
-
     outputs = np.asarray(outcome.outputs, dtype=np.float32)
     instruments = np.asarray(outcome.keys["instrument_id"], dtype=np.int32)
     finite = np.isfinite(outputs).all(axis=1)
-    kept, order = instruments[finite], np.argsort(instruments[finite])
     with connect() as connection:
-        run = read_run(connection, run_id)
-        done = connection.execute(
-            "SELECT predictions, quarantined FROM run_shard "
-            "WHERE run_id = %s AND shard = %s AND done_at IS NOT NULL FOR UPDATE",
+        done: Any = connection.execute(
+            "SELECT done_at IS NOT NULL, predictions, quarantined FROM run_shard WHERE run_id = %s AND shard = %s "
+            "FOR UPDATE",
             (run_id, shard),
         ).fetchone()
-        if done is not None:
+        if done is not None and done[0]:
             log.info("Shard %d of run %d is stored already: nothing is written", shard, run_id)
-            return {"shard": shard, "predictions": done[0], "quarantined": done[1]}
-        day = np.full(len(kept), wire.to_day(run.session), dtype=np.int32)
-        wire.copy_rows(
-            connection,
-            "prediction",
-            [
-                ("session_date", day),
-                ("run_id", np.full(len(kept), run_id, dtype=np.int64)),
-                ("instrument_id", kept),
-                *((name, outputs[finite, column]) for column, name in enumerate(OUTPUT_COLUMNS)),
-            ],
-            order,
-        )
-        with connection.cursor() as cursor:
-            cursor.executemany(
-                "INSERT INTO quarantine VALUES (%s, %s, 'not_finite', %s) ON CONFLICT DO NOTHING",
-                [
-                    (run_id, int(each), "the model gave a value that is not finite; look at the instrument's last bars")
-                    for each in instruments[~finite]
-                ],
-            )
+            return {"shard": shard, "predictions": int(done[1]), "quarantined": int(done[2])}
+        _copy_predictions(connection, run_id, instruments[finite], outputs[finite])
+        _quarantine(connection, run_id, instruments[~finite])
+        stored = {"shard": shard, "predictions": int(finite.sum()), "quarantined": int((~finite).sum())}
         connection.execute(
             "UPDATE run_shard SET done_at = clock_timestamp(), predictions = %s, quarantined = %s, execution = %s "
             "WHERE run_id = %s AND shard = %s",
-            (len(kept), int((~finite).sum()), json.dumps(_execution(outcome)), run_id, shard),
+            (stored["predictions"], stored["quarantined"], json.dumps(_execution(outcome, profile)), run_id, shard),
         )
-    log.info(
-        "Stored %d predictions of shard %d of run %d; %d rows to quarantine", len(kept), shard, run_id, (~finite).sum()
+    log.info("Stored shard %(shard)d: %(predictions)d predictions, %(quarantined)d rows to quarantine", stored)
+    return stored
+
+
+def _copy_predictions(connection: psycopg.Connection[Any], run_id: int, instruments: Any, outputs: Any) -> None:
+    """Copy `outputs` `(rows, 8)` of `instruments` `(rows,)` in key order."""
+    import numpy as np
+
+    from risk.model.network import OUTPUT_COLUMNS
+    from risk.storage import wire
+
+    session = read_run(connection, run_id).session
+    wire.copy_rows(
+        connection,
+        "prediction",
+        [
+            ("session_date", np.full(len(instruments), wire.to_day(session), dtype=np.int32)),
+            ("run_id", np.full(len(instruments), run_id, dtype=np.int64)),
+            ("instrument_id", instruments),
+            *((name, outputs[:, column]) for column, name in enumerate(OUTPUT_COLUMNS)),
+        ],
+        np.argsort(instruments),
     )
-    return {"shard": shard, "predictions": len(kept), "quarantined": int((~finite).sum())}
+
+
+def _quarantine(connection: psycopg.Connection[Any], run_id: int, instruments: Any) -> None:
+    sentence = "the model gave a value that is not finite; look at the instrument's last bars"
+    store_quarantine(connection, run_id, [Quarantined(int(each), "not_finite", sentence) for each in instruments])
 
 
 def _borders(connection: psycopg.Connection[Any], run_id: int, shard: int) -> tuple[int, int]:
@@ -157,7 +166,7 @@ def _borders(connection: psycopg.Connection[Any], run_id: int, shard: int) -> tu
     return int(row[0]), int(row[1])
 
 
-def _execution(outcome: Outcome) -> dict[str, object]:
+def _execution(outcome: Outcome, profile: Mapping[str, Any] | None) -> dict[str, object]:
     """How the shard was scored: lineage, not identity."""
     statistics = outcome.statistics
     return {
@@ -165,6 +174,7 @@ def _execution(outcome: Outcome) -> dict[str, object]:
         "precision": statistics.precision,
         "precision_reason": statistics.precision_reason,
         "batch_size": statistics.batch_size,
+        "profile_id": None if profile is None else profile["profile_id"],
         "rows_per_second": statistics.rows_per_second,
         "throughput": statistics.throughput,
         "latency_ms_per_batch": statistics.latency_ms_per_batch,

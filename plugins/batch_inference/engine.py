@@ -47,7 +47,8 @@ class RunStatistics:
     rows: int
     batches: int
     batch_size: int
-    """Rows the model got at a time (the last ones, where an out-of-memory made them fewer)."""
+    """Rows the model got at a time: the size asked for, or all rows where they are fewer and their number is known
+    beforehand; the last size where an out-of-memory made it smaller."""
     computed_rows: int
     """Rows the model computed, the padding of short batches included: batch size x batches."""
     total_time_s: float
@@ -100,8 +101,10 @@ class BatchInference:
         model: an `nn.Module` or any callable. A module is moved to the device and stays there; while it scores it is
             in evaluation mode, after it in the mode it had.
         device: `"auto"` (CUDA, then CPU), `"cpu"`, `"cuda"` or `"cuda:N"`.
-        batch_size: rows a batch; every batch has this shape, a short one is padded and its outputs cut. `None` takes
-            the size of the caller's own batches, else at most 1,024.
+        batch_size: rows a batch, at most: an array or dataset of fewer rows is one batch of just those. Every batch of
+            a run has the same shape, a short one is padded and its outputs cut. `None` takes the size of the caller's
+            own batches, else at most 1,024. The same run twice gives the same bits; another batch size, or another
+            number of rows where they are fewer than it, may change the last ones.
         precision: `"float32"`, or one of `"tf32"`, `"bfloat16"`, `"float16"`, `"auto"` where it is proven on real rows.
         precision_tolerance: the largest error of a reduced precision, in units of each output column's spread.
         memory_limit: bytes. CUDA: torch's allocator takes no more (weights included), and a batch that would is halved.
@@ -313,7 +316,7 @@ def _in_parts(sample: Block, forward: Forward, device: torch.device, names: list
 
 
 def _fixed_size(job: BatchInference, stream: RowStream) -> int:
-    """Rows of every batch of the run."""
+    """Rows of every batch of the run: never more than there are, so that a few rows cost no large batch."""
     if stream.block_rows is not None:
         size = min(job.batch_size or stream.block_rows, stream.block_rows)
     else:

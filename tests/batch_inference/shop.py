@@ -46,6 +46,16 @@ def keep(outcome: Outcome, label: str = "") -> dict[str, Any]:
     return {"rows": len(outcome.keys["item"]), "label": label}
 
 
+def keep_profile(outcome: Outcome, profile: dict[str, Any] | None) -> dict[str, Any] | None:
+    """A sink that names the profile, without a default."""
+    return profile
+
+
+def keep_all(outcome: Outcome, **parameters: Any) -> dict[str, Any]:
+    """A sink that takes every parameter and names none."""
+    return parameters
+
+
 def database_is_down(outcome: Outcome) -> None:
     import psycopg
 

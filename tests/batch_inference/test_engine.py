@@ -138,7 +138,9 @@ def test_any_number_of_rows_keeps_its_order(count: int, batch_size: int) -> None
     assert torch.equal(result.outputs, 2 * rows + 1)
     assert result.statistics.rows == count
     assert result.statistics.batches == -(-count // batch_size)
-    assert result.statistics.computed_rows == result.statistics.batches * batch_size
+    size = min(batch_size, count)  # rows that are fewer than a batch are not padded to one
+    assert result.statistics.computed_rows == result.statistics.batches * size
+    assert count == 0 or result.statistics.batch_size == size
 
 
 ROWS = np.arange(22, dtype=np.float32).reshape(11, 2)
@@ -238,7 +240,33 @@ def test_exported_program() -> None:
 def test_a_row_does_not_depend_on_its_neighbours() -> None:
     torch.manual_seed(0)
     job, rows = BatchInference(Gru(), device="cpu", batch_size=8), rows_of(11, 6, 3)
-    assert torch.equal(job.run(rows).outputs[9:], job.run(rows[9:]).outputs)
+    others = rows.clone()
+    others[:9] *= 1000
+    assert torch.equal(job.run(rows).outputs[9:], job.run(others).outputs[9:])
+
+
+def test_the_same_run_is_equal_to_the_bit_and_another_batch_size_within_tolerance() -> None:
+    torch.manual_seed(0)
+    model, rows = Gru(), rows_of(11, 6, 3)
+    job = BatchInference(model, device="cpu", batch_size=8)
+    once = job.run(rows).outputs
+    assert torch.equal(once, job.run(rows).outputs)
+    torch.testing.assert_close(job.run(rows[9:]).outputs, once[9:])  # a batch of two rows, not of eight
+    for batch_size in (1, 2, 5, 11, 64):
+        torch.testing.assert_close(BatchInference(model, device="cpu", batch_size=batch_size).run(rows).outputs, once)
+
+
+@pytest.mark.parametrize("source", ["array", "tensor", "dict", "tensor dataset", "dataset"])
+def test_few_rows_are_not_padded_to_a_large_batch(source: str) -> None:
+    seen = []
+
+    def model(x: torch.Tensor) -> torch.Tensor:
+        seen.append(len(x))
+        return x
+
+    statistics = BatchInference(model, device="cpu", batch_size=16_384).run(SOURCES[source]()).statistics
+    assert seen == [11]
+    assert (statistics.batches, statistics.batch_size, statistics.computed_rows) == (1, 11, 11)
 
 
 def test_no_rows_give_an_empty_result_of_the_right_shape() -> None:

@@ -155,7 +155,7 @@ def test_profile_of_example_rows(database: str) -> None:
 def test_profile_sets_the_batch_size_on_its_own_device_only(caplog: pytest.LogCaptureFixture) -> None:
     import shop
 
-    here = {"device": str(describe_device("cpu")), "batch_size": 3}
+    here = {"profile_id": 7, "device": str(describe_device("cpu")), "batch_size": 3}
     for options, size in (
         ({"profile": here}, 3),
         ({"profile": here, "batch_size": "2"}, 2),
@@ -164,6 +164,18 @@ def test_profile_sets_the_batch_size_on_its_own_device_only(caplog: pytest.LogCa
         score(sink="shop:keep", **options)
         assert shop.outcomes[-1].statistics.batch_size == size
     assert "The profile is of cuda (another)" in caplog.text
+
+
+def test_a_sink_that_names_the_profile_gets_the_one_that_was_used() -> None:
+    here = {"profile_id": 7, "device": str(describe_device("cpu")), "batch_size": 3}
+    assert score(sink="shop:keep_profile", profile=here) == here
+    assert score(sink="shop:keep_profile", profile={**here, "device": "cuda (another)"}) is None
+    assert score(sink="shop:keep_profile", profile=here, batch_size=2) is None
+    assert score(sink="shop:keep_profile") is None
+    assert score(sink="shop:keep_profile", profile=here, parameters={"profile": "mine"}) == "mine"
+    assert score(sink="shop:keep_all", profile=here, parameters={"label": "a"}) == {"label": "a"}
+    with pytest.raises(ImportStringError, match="parameters has profile, which neither"):
+        score(sink="shop:keep", profile=here, parameters={"profile": "mine"})
 
 
 def test_database_is_a_url_a_callable_or_a_connection(monkeypatch: pytest.MonkeyPatch) -> None:

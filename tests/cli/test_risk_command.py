@@ -8,6 +8,7 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from datetime import date
 from pathlib import Path
 from typing import Any
@@ -282,12 +283,13 @@ def test_before_the_first_run_it_says_how_to_run(
 
 
 def test_an_embedded_server_that_is_down_is_up_for_the_answer_only(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    make_server_folder: Callable[[], Path], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    data = tmp_path / "postgres"
+    state = make_server_folder()
+    data = state / "postgres"
     server.start(data)
     schema.upgrade(server.url(data, "risk"))
-    monkeypatch.setenv("RISK_STATE_DIR", str(tmp_path))
+    monkeypatch.setenv("RISK_STATE_DIR", str(state))
     monkeypatch.delenv("RISK_DATABASE_URL", raising=False)
     get_settings.cache_clear()
     assert main(["status"]) == 0

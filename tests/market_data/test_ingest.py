@@ -63,13 +63,14 @@ def test_a_drop_on_time_is_observed_and_an_old_one_is_assumed(
     assert (summary.observed_bars, summary.assumed_bars, summary.corrected_bars) == (2, 2, 0)
     assert (summary.first_session, summary.last_session) == (WEDNESDAY, FRIDAY)
     batches = connection.execute(
-        "SELECT location, first_session, last_session, bars, basis, loaded_at FROM ingest_batch ORDER BY batch_id"
+        "SELECT location, first_session, last_session, bars, basis, conflicts, loaded_at FROM ingest_batch "
+        "ORDER BY batch_id"
     ).fetchall()
-    assert [row[:5] for row in batches] == [
-        ("2022-11-23.csv", WEDNESDAY, WEDNESDAY, 2, "assumed"),
-        ("2022-11-25.csv", FRIDAY, FRIDAY, 2, "observed"),
+    assert [row[:6] for row in batches] == [
+        ("2022-11-23.csv", WEDNESDAY, WEDNESDAY, 2, "assumed", []),
+        ("2022-11-25.csv", FRIDAY, FRIDAY, 2, "observed", []),
     ]
-    assert all(row[5].astimezone(UTC).isoformat().startswith("2022-11-25T20:00:00") for row in batches)
+    assert all(row[6].astimezone(UTC).isoformat().startswith("2022-11-25T20:00:00") for row in batches)
 
 
 @pytest.mark.parametrize(
@@ -185,6 +186,7 @@ def test_bad_prices_are_stored_as_they_are_and_conflicts_without_a_price(
     assert caplog.messages == [
         "The drop of 2022-11-25 has DDD twice with different values: its bar is stored without values"
     ]
+    assert connection.execute("SELECT conflicts FROM ingest_batch").fetchall() == [(["DDD"],)]
 
 
 def test_columns_that_no_drop_has_stay_null(

@@ -249,7 +249,7 @@ def test_conflicting_bars_are_told_and_quarantined(planted: Planted, settings: S
     [
         (
             put(8, -1, math.nan), "missing_price",
-            f"N08 has no close on {DAY}: none was delivered, or two that differ; deliver its bar",
+            f"N08 has no close on {DAY}: none was delivered; deliver its bar",
         ),
         (
             put(8, -1, -2.5), "unusable_price",

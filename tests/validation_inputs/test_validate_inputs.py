@@ -147,6 +147,47 @@ def test_a_failed_check_refuses_the_run_and_is_stored(
         ]  # fmt: skip
 
 
+def test_a_name_given_twice_in_the_session_s_drop_is_told_until_it_is_corrected(
+    connection: Connection,
+    tmp_path: Path,
+    nyse: SessionCalendar,
+    open_run: Callable[..., int],
+    settings: Settings,
+) -> None:
+    days = nyse.sessions(LAST - timedelta(days=430), LAST)
+    drops = write_drops(tmp_path, names=10, sessions=days, seed=1)
+    for drop, name in ((drops[-1], "SIM004"), (drops[-2], "SIM007")):  # the second is of the session before
+        closes = drop.read_text()
+        twice = next(line for line in closes.splitlines() if line.startswith(name))
+        drop.write_text(f"{closes.rstrip()}\n{twice.replace(',', ',9', 1)}\n")
+    on_time = datetime(2022, 12, 28, 23, tzinfo=UTC)
+    ingest(connection, FilesSource(tmp_path), nyse, LAST, on_time)
+    run_id = open_run(source="files")
+    told = {check.name: check for check in validate_inputs(connection, run_id, settings)}["conflicting_bars"]
+    assert (told.passed, told.severity, told.observed) == (False, "warn", 1)
+    assert told.sentence == (
+        "SIM004 came twice with different values in the drop of 2022-12-28; one row a symbol is allowed; they have no "
+        "price until a correction is delivered."
+    )
+    held = connection.execute(
+        "SELECT symbol, reason FROM quarantine JOIN instrument USING (instrument_id) WHERE run_id = %s", (run_id,)
+    )
+    assert held.fetchall() == [("SIM004", "conflicting_bars")]
+    rows = connection.execute("SELECT passed FROM audit_check WHERE name = 'conflicting_bars'").fetchall()
+    assert rows == [(False,)]
+
+    lines = drops[-1].read_text().splitlines()
+    one = next(line for line in lines if line.startswith("SIM004"))
+    (tmp_path / f"{LAST}.v2.csv").write_text(f"{lines[0]}\n{one}\n")
+    ingest(connection, FilesSource(tmp_path), nyse, LAST, on_time + timedelta(hours=1))
+    corrected = open_run(source="files")
+    assert corrected != run_id
+    for run, passed in ((corrected, True), (run_id, False)):  # a snapshot reads what was loaded before it was taken
+        checks = {check.name: check.passed for check in validate_inputs(connection, run, settings)}
+        assert checks["conflicting_bars"] is passed
+    assert count(connection, "quarantine", corrected) == 0
+
+
 def test_a_run_that_does_not_exist(connection: Connection, settings: Settings) -> None:
     with pytest.raises(RiskError, match="run 99 does not exist"):
         validate_inputs(connection, 99, settings)

@@ -26,10 +26,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from risk.market_data import wire
 from risk.market_data.bars import VALUES, Bars, Batch
 from risk.market_data.errors import ForeignSessions
 from risk.market_data.source import Source
+from risk.storage import wire
 
 if TYPE_CHECKING:
     import psycopg
@@ -300,10 +300,10 @@ class _Load:
         for (batch, bars), stamp, is_assumed in zip(chunk, stamps, assumed, strict=True):
             cursor.execute(
                 "INSERT INTO ingest_batch (source, location, content_hash, first_session, last_session, bars, basis, "
-                "loaded_at) VALUES (%s, %s, %s, %s, %s, %s, %s, %s) RETURNING batch_id",
+                "loaded_at, conflicts) VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s) RETURNING batch_id",
                 (
                     self.source, batch.location, batch.content_hash, batch.first_session, batch.last_session, len(bars),
-                    "assumed" if is_assumed else "observed", stamp,
+                    "assumed" if is_assumed else "observed", stamp, list(bars.conflicts),
                 ),
             )  # fmt: skip
             ids += [row[0] for row in cursor]

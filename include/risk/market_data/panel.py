@@ -19,8 +19,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from risk.market_data import wire
 from risk.market_data.errors import SnapshotChanged, SnapshotMissing
+from risk.storage import wire
 
 if TYPE_CHECKING:
     import psycopg

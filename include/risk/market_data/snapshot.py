@@ -17,9 +17,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from risk.market_data import wire
 from risk.market_data.fields import log_returns_percent, universe_fields
 from risk.market_data.panel import Floats, Ids, content_hash, read_bars
+from risk.storage import wire
 
 if TYPE_CHECKING:
     import psycopg

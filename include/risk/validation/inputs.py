@@ -63,7 +63,7 @@ def check_inputs(
         panel: every instrument of the snapshot, over at least the last `LOOKBACK` + 1 sessions where it has them.
         settings: coverage and jump limits.
         previous_symbols: the universe of the last published session; None where there is none.
-        conflicts: symbols that tonight's drop gave twice with different values (`IngestSummary.conflicts`).
+        conflicts: symbols that tonight's drop gave twice with different values, and that no later drop corrected.
     """
     shape = _shape(panel)
     if not all(check.passed for check in shape):
@@ -95,7 +95,12 @@ def validate_inputs(connection: psycopg.Connection[Any], run_id: int, settings: 
     if done is not None:
         return [done]
     panel = read_panel(connection, read_run(connection, run_id).snapshot_id, sessions=2 * LOOKBACK)
-    verdict = check_inputs(panel, settings=settings, previous_symbols=_previous_symbols(connection, run_id))
+    verdict = check_inputs(
+        panel,
+        settings=settings,
+        previous_symbols=_previous_symbols(connection, run_id),
+        conflicts=_conflicting_symbols(connection, run_id),
+    )
     store_checks(connection, run_id, "inputs", verdict.checks)
     connection.execute("DELETE FROM quarantine WHERE run_id = %s AND reason = ANY(%s)", (run_id, list(REASONS)))
     store_quarantine(connection, run_id, verdict.quarantine)
@@ -117,6 +122,21 @@ def _previous_symbols(connection: psycopg.Connection[Any], run_id: int) -> list[
     if before is None:
         return None
     rows = connection.execute("SELECT symbol FROM instrument WHERE instrument_id = ANY(%s::int[])", (before[0],))
+    return [row[0] for row in rows]
+
+
+def _conflicting_symbols(connection: psycopg.Connection[Any], run_id: int) -> list[str]:
+    """Symbols whose bar of the session, as the run's snapshot read it, has no close because its drop gave two."""
+    rows = connection.execute(
+        "SELECT DISTINCT i.symbol FROM run r JOIN snapshot s USING (snapshot_id) "
+        "JOIN ingest_batch b ON b.source = s.source AND r.session_date BETWEEN b.first_session AND b.last_session "
+        "JOIN instrument i ON i.source = s.source AND i.symbol = ANY(b.conflicts) "
+        "JOIN LATERAL (SELECT m.batch_id, m.close FROM market_bar m JOIN ingest_batch o USING (batch_id) "
+        "    WHERE m.session_date = r.session_date AND m.instrument_id = i.instrument_id AND m.known_at <= s.cutoff "
+        "    AND o.loaded_at <= s.last_loaded_at ORDER BY m.known_at DESC LIMIT 1) newest USING (batch_id) "
+        "WHERE r.run_id = %s AND coalesce(newest.close, 'NaN') = 'NaN' ORDER BY i.symbol",
+        (run_id,),
+    )
     return [row[0] for row in rows]
 
 
@@ -293,7 +313,7 @@ def _quarantine(panel: Panel, usable: Mask, conflicts: set[str]) -> list[Quarant
             sentence = f"{symbol} came twice with different values in the drop of {session}; deliver a correction"
         elif np.isnan(close):
             reason = "missing_price"
-            sentence = f"{symbol} has no close on {session}: none was delivered, or two that differ; deliver its bar"
+            sentence = f"{symbol} has no close on {session}: none was delivered; deliver its bar"
         elif not usable[at, -1]:
             reason = "unusable_price"
             sentence = f"{symbol} closed at {close:g} on {session}; a price is positive; deliver a correction"

@@ -155,7 +155,8 @@ class BatchInferenceOperator(_DeviceOperator):
             rows and whose other columns, in order, are the `(rows, columns)` float32 inputs; `:name` in it is a
             parameter. (templated)
         sink: `"module:callable"`, called with a `batch_inference.Outcome` and parameters; it writes in a transaction of
-            its own and returns a small JSON value, which the task returns. (templated)
+            its own and returns a small JSON value, which the task returns. One that names `profile` gets the profile
+            whose batch size was used, or None. (templated)
         table: instead of `sink`: where COPY BINARY writes keys and outputs; made where it isn't there. (templated)
         key_columns: columns that name a row; of a source callable, all of its keys unless stated. (templated)
         output_columns: names of the model's output columns; after its keys or fields unless stated. (templated)
@@ -222,22 +223,22 @@ class BatchInferenceOperator(_DeviceOperator):
 
     def execute(self, context: Context) -> Any:
         """Read the source, score it, and hand the outcome to the sink."""
-        from batch_inference.operators.jobs import ScoringJob
+        from batch_inference.operators.jobs import ScoringJob, usable_profile
 
+        stated = None if self.batch_size is None else int(self.batch_size)
+        profile = usable_profile(stated, self.profile, self.device)
         return ScoringJob(
             model=self.model, source=self.source, sink=self.sink, table=self.table, parameters=self.parameters or {},
             key_columns=self.key_columns, output_columns=self.output_columns, replace=self.replace,
             database=None if self.database is None else database_url(self.database),
-            engine_options=self._engine_options(),
+            engine_options=self._engine_options(stated if profile is None else int(profile["batch_size"])),
+            profile=profile,
         ).run()  # fmt: skip
 
-    def _engine_options(self) -> dict[str, Any]:
-        from batch_inference.operators.jobs import profiled_batch_size
-
-        stated = None if self.batch_size is None else int(self.batch_size)
+    def _engine_options(self, batch_size: int | None) -> dict[str, Any]:
         return {
             "device": self.device,
-            "batch_size": profiled_batch_size(stated, self.profile, self.device),
+            "batch_size": batch_size,
             "precision": self.precision,
             "precision_tolerance": self.precision_tolerance,
             "memory_limit": self.memory_limit,

@@ -14,7 +14,7 @@ from batch_inference.devices import describe_device
 from batch_inference.errors import ConfigurationError
 from batch_inference.exchange import Outcome, Source
 from batch_inference.profiles import describe_shape, format_profile, profile_key
-from batch_inference.references import named_parameters, refuse_unused, resolve
+from batch_inference.references import named_parameters, names, refuse_unused, resolve
 
 if TYPE_CHECKING:
     from batch_inference.tables import StoredProfile
@@ -144,6 +144,7 @@ class ScoringJob:
     output_columns: Sequence[str] | None = None
     replace: Mapping[str, Any] | None = None
     engine_options: Mapping[str, Any] = field(default_factory=dict)
+    profile: Mapping[str, Any] | None = None
 
     def run(self) -> Any:
         """Read, score, write; what the sink returns."""
@@ -170,7 +171,7 @@ class ScoringJob:
         else:
             used |= set(named_parameters(resolve(self.source), self.parameters))
         if self.sink is not None:
-            used |= set(named_parameters(resolve(self.sink), self.parameters, skip=1))
+            used |= set(self._for_sink(resolve(self.sink)))
         refuse_unused(self.parameters, used, "the model, the source nor the sink")
         return make
 
@@ -188,10 +189,15 @@ class ScoringJob:
             )
         return source
 
+    def _for_sink(self, sink: Callable[..., Any]) -> dict[str, Any]:
+        """The parameters that a sink names, and `profile` where it names that one and no parameter is called so."""
+        offered = {"profile": self.profile} if names(sink, "profile", skip=1) else {}
+        return named_parameters(sink, {**offered, **self.parameters}, skip=1)
+
     def _write(self, outcome: Outcome) -> Any:
         if self.sink is not None:
             function = resolve(self.sink)
-            return function(outcome, **named_parameters(function, self.parameters, skip=1))
+            return function(outcome, **self._for_sink(function))
         from batch_inference import tables
         from batch_inference.columns import output_columns
 
@@ -223,12 +229,12 @@ def summary(table: str, rows: int, outcome: Outcome) -> dict[str, Any]:
     }
 
 
-def profiled_batch_size(batch_size: int | None, profile: Mapping[str, Any] | None, device: str) -> int | None:
-    """The stated batch size, else the profile's if it was measured on this worker's device, else `None`."""
+def usable_profile(batch_size: int | None, profile: Mapping[str, Any] | None, device: str) -> Mapping[str, Any] | None:
+    """The profile whose batch size is to be used: where none is stated, and it is of this worker's device."""
     if batch_size is not None or profile is None:
-        return batch_size
+        return None
     here = str(describe_device(device))
     if profile["device"] != here:
         log.warning("The profile is of %s and this worker has %s: it is not used", profile["device"], here)
         return None
-    return int(profile["batch_size"])
+    return profile

@@ -24,8 +24,10 @@ CREATE TABLE ingest_batch (
     bars          bigint      NOT NULL,
     basis         text        NOT NULL CHECK (basis IN ('observed', 'assumed')),
     loaded_at     timestamptz NOT NULL DEFAULT clock_timestamp(),
+    conflicts     text[]      NOT NULL DEFAULT '{}',
     UNIQUE (source, content_hash)
 );
+COMMENT ON COLUMN ingest_batch.conflicts IS 'symbols given twice with different values in one session; their bars are stored without values';
 COMMENT ON COLUMN ingest_batch.basis IS 'observed: known_at is our clock at loading; assumed: history bought in bulk, known_at is close plus delay';
 
 CREATE TABLE instrument (

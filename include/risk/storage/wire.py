@@ -1,6 +1,6 @@
 """PostgreSQL's binary forms to and from numpy arrays: COPY rows out of columns, and arrays sent whole.
 
-Forms: PostgreSQL documentation, "COPY", section "Binary Format", and `array_send` in its source. Days and moments
+`batch_inference.binary_copy` lays out the rows; arrays follow `array_send` in PostgreSQL's source. Days and moments
 count from 2000-01-01, as the server keeps them: `date` in days, `timestamptz` in microseconds UTC.
 """
 
@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from batch_inference.binary_copy import packed
+
 if TYPE_CHECKING:
     import psycopg
 
@@ -21,8 +23,6 @@ Integers = NDArray[np.integer[Any]]
 EPOCH_DAY = date(2000, 1, 1)
 _EPOCH = datetime(2000, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
-_SIGNATURE = b"PGCOPY\n\xff\r\n\x00" + bytes(8)
-_TRAILER = b"\xff\xff"
 _ARRAY_HEADER = 20
 
 
@@ -58,17 +58,10 @@ def copy_rows(
             int64 for bigint and timestamptz (microseconds), float64 for double precision.
         order: `(rows,)` the positions to write, one after the other.
     """
-    fields: list[tuple[str, str]] = [("count", ">i2")]
-    for name, values in columns:
-        fields += [(f"{name} length", ">i4"), (name, values.dtype.newbyteorder(">").str)]
-    rows = np.empty(len(order), dtype=fields)
-    rows["count"] = len(columns)
-    for name, values in columns:
-        rows[f"{name} length"] = values.dtype.itemsize
-        rows[name] = values[order]
     names = ", ".join(name for name, _ in columns)
     with connection.cursor().copy(f"COPY {table} ({names}) FROM STDIN (FORMAT BINARY)".encode()) as copy:
-        copy.write(_SIGNATURE + rows.tobytes() + _TRAILER)
+        for chunk in packed([values[order] for _, values in columns]):
+            copy.write(chunk)
 
 
 def sent_array(content: bytes, kind: str) -> NDArray[Any]:
