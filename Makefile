@@ -84,7 +84,7 @@ test: $(DEV) ## every test but those for a GPU and the slow ones, with branch co
 	@$(BIN)/python -m pytest --cov --cov-report=term --cov-fail-under=90
 
 test-gpu: $(DEV) ## the tests that need a CUDA device
-	@$(BIN)/python -m pytest -m gpu
+	@$(BIN)/python -m pytest -m gpu tests/batch_inference/test_gpu_engine.py
 
 test-slow: $(DEV) ## the tests that take minutes
 	@$(BIN)/python -m pytest -m slow

@@ -102,7 +102,7 @@ def test_without_the_guard_the_same_plant_changes_the_forecasts(
     plant(job, cutoff + timedelta(microseconds=1))
     monkeypatch.setattr(SessionCalendar, "cutoff", lambda _self, _session: cutoff + timedelta(seconds=1))
     job.scored(SESSION)
-    changed = dict((symbol, values) for symbol, *values in job.all(BYTES))
+    changed = {symbol: values for symbol, *values in job.all(BYTES)}
     assert all(changed.get(symbol) != values for symbol, *values in told)
 
 

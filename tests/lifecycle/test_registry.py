@@ -61,11 +61,11 @@ def test_of_two_assignments_of_one_day_the_later_one_counts(connection: Connecti
 
 
 def test_a_session_that_no_vintage_may_serve_is_refused(connection: Connection) -> None:
-    with pytest.raises(ModelError, match="no vintage may serve session 1999-12-31: .*; the registry is empty"):
+    with pytest.raises(ModelError, match=r"no vintage may serve session 1999-12-31: .*; the registry is empty"):
         assigned_vintage(connection, date(1999, 12, 31))
     assert register_vintages(connection, None) == 23  # 2000 to 2022
     with pytest.raises(
-        ModelError, match="the registry serves sessions from 2000-01-01 on. Train one with `make train`"
+        ModelError, match=r"the registry serves sessions from 2000-01-01 on. Train one with `make train`"
     ):
         assigned_vintage(connection, date(1999, 12, 31))
     assert assigned_vintage(connection, date(2008, 9, 15)).name == "2008"

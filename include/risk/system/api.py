@@ -147,7 +147,10 @@ class AirflowApi:
 
     def _authorization(self) -> dict[str, str]:
         if self._token is None:
-            self._token = str(self._http.get("/auth/token").json()["access_token"])
+            response = self._http.get("/auth/token")
+            if response.is_error:
+                raise ServiceError(f"Airflow at {self.base_url} gives no token: {_detail(response)}")
+            self._token = str(response.json()["access_token"])
         return {"Authorization": f"Bearer {self._token}"}
 
 

@@ -38,6 +38,18 @@ class Process:
         except psutil.NoSuchProcess:
             return False
 
+    def group(self) -> list[psutil.Process]:
+        """What still runs of its group; none where its id is another process's by now.
+
+        A leader may have ended before its group: as long as one member lives, the system gives nobody else its id.
+        """
+        if self.started < psutil.boot_time() - 1.0:
+            return []
+        with suppress(psutil.NoSuchProcess):
+            if abs(psutil.Process(self.pid).create_time() - self.started) >= 1.0:
+                return []
+        return _members(self.pid)
+
 
 class ProcessTable:
     """The processes of one state folder: `<state>/processes.json`, and `<state>/logs/NAME.log` each."""
@@ -67,17 +79,16 @@ class ProcessTable:
         Returns:
             The names of those that were running.
         """
-        processes = self.running()
-        groups = [_members(process.pid) for process in processes]
-        for process in reversed(processes):
+        groups = [(process, members) for process in self._read() if (members := process.group())]
+        for process, _ in reversed(groups):
             _signal_group(process.pid, signal.SIGTERM)
-        everyone = [member for group in groups for member in group]
+        everyone = [member for _, members in groups for member in members]
         for member in _wait(everyone, TERM_PATIENCE_S):
             with suppress(psutil.NoSuchProcess):
                 member.kill()
         _wait(everyone, KILL_PATIENCE_S)
         self.path.unlink(missing_ok=True)
-        return [process.name for process in processes]
+        return [process.name for process, _ in groups]
 
     def tail(self, name: str, lines: int = 15) -> str:
         """The end of a process's log."""
@@ -136,11 +147,11 @@ def _runs(process: psutil.Process) -> bool:
 
 
 def _members(group: int) -> list[psutil.Process]:
-    """The processes of a group: the leader, its descendants, and whoever else carries the group's id."""
+    """The running processes of a group and of its session: the leader, and whoever else carries its id."""
     members = []
     for process in psutil.process_iter():
         try:
-            if os.getpgid(process.pid) == group or os.getsid(process.pid) == group:
+            if (os.getpgid(process.pid) == group or os.getsid(process.pid) == group) and _runs(process):
                 members.append(process)
         except ProcessLookupError:
             continue

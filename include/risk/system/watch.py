@@ -38,6 +38,11 @@ def watch_session(api: AirflowApi, console: Console, session: date) -> bool:
 def watch_backfill(api: AirflowApi, console: Console, backfill_id: int, since: datetime) -> bool:
     """Follow a backfill begun at `since`, and the rebalances that it starts; says whether all their runs succeeded."""
     nights = {run["partition_key"] for run in api.runs(NIGHTLY, since) if run["run_type"] == "backfill"}
+    if not nights:
+        console.print(
+            f"Backfill {backfill_id}: nothing to run, each session has a run that succeeded; see `risk status`"
+        )
+        return True
     console.print(f"Backfill {backfill_id}: {len(nights)} sessions from {min(nights)} to {max(nights)}")
     failed = _follow_all(api, console, NIGHTLY, since, nights, "published")
     failed |= _follow_all(api, console, REBALANCE, since, nights - failed, "rebalanced")
