@@ -231,3 +231,17 @@ def test_a_migration_that_fails_is_told_with_its_end(
     sentence = r"(?s)can't be migrated; check RISK_AIRFLOW_DATABASE_URL.*no such revision"
     with pytest.raises(ServiceError, match=sentence):
         commands._migrate_airflow(settings)
+
+
+def test_up_leaves_nothing_behind_when_a_component_ends_by_itself(
+    make_settings: Make, database_url: str, console: Console, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    settings = make_settings(database_url=database_url, airflow_database_url=database_url, ui_port=port)
+    migrating(monkeypatch, "import sys; sys.exit(0 if 'migrate' in sys.argv else 'no configuration')")
+    with pytest.raises(ServiceError, match=r"(?s)Airflow's .* ended by itself; the end of its log:.*no configuration"):
+        commands.up(settings, console)
+    assert ProcessTable(settings.state_dir).running() == []
+    assert not (settings.state_dir / "processes.json").exists()
