@@ -10,6 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from datetime import UTC, date, datetime
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 
@@ -79,7 +80,23 @@ def run(settings: Settings, console: Console, session: date | None) -> bool:
     with running_system(settings, console), AirflowApi(base_url(settings)) as api:
         done = watch_session(api, console, chosen)
         print_session(chosen, console)
+        _print_profile(settings, console)
     return done
+
+
+def _print_profile(settings: Settings, console: Console) -> None:
+    """The newest profile of batch sizes: its curve and the choice, as stored."""
+    from batch_inference import format_profile
+    from risk.storage.database import connect, database_url
+
+    with connect(database_url(settings)) as connection:
+        row: Any = connection.execute(
+            "SELECT curve, batch_size, device, precision, reason FROM batch_profile ORDER BY profile_id DESC LIMIT 1"
+        ).fetchone()
+    if row is not None:
+        curve, batch_size, device, precision, reason = row
+        console.print(f"Batch sizes on {device} in {precision}", style="bold", highlight=False)
+        console.print(f"{format_profile(curve, batch_size)}\n{reason}", markup=False, highlight=False)
 
 
 def backfill(settings: Settings, console: Console, first: date, last: date, *, again: bool) -> bool:
